@@ -136,3 +136,13 @@ def test_a_guess_shows_words_by_which_to_see_it(tmp_path):
         "Windows-1252 (a guess, which reads Niño, Sartén, Lámpara; else --encoding), separated by comma"
     )
     assert str(sniff(source, encoding="cp1252")) == "Windows-1252, separated by comma"
+
+
+@pytest.mark.parametrize(
+    ("named", "written"), [("utf-16", "utf-16-le"), ("utf-16", "utf-16-be"), ("utf-8-sig", "utf-8")]
+)
+def test_an_encoding_that_is_named_with_its_mark_marks_the_file_once(tmp_path, named, written):
+    source, out = tmp_path / "items.csv", io.BytesIO()
+    source.write_bytes("\ufeffid,name\n1,\n2,Mug\n".encode(written))
+    write_filled(source, out, sniff(source, encoding=named), {1: {"name": "Pot"}})
+    assert out.getvalue() == "\ufeffid,name\n1,Pot\n2,Mug\n".encode(written)

@@ -80,6 +80,10 @@ def sniff(path: Path, *, encoding: str | None = None, delimiter: str | None = No
         known = codecs.lookup(encoding).name if encoding else ""
     except LookupError as error:
         raise CatalogueError(f"{error}; give a name such as utf-8 or windows-1252") from error
+    if known in ("utf-16", "utf-8-sig"):  # which would write a mark before each record
+        with path.open("rb") as stream:
+            is_reversed = stream.read(2) == codecs.BOM_UTF16_BE
+        known = "utf-8" if known == "utf-8-sig" else "utf-16-be" if is_reversed else "utf-16-le"
     found, examples = (known, ()) if known else _encoding(path)
     return Dialect(encoding=found, delimiter=delimiter or _delimiter(path, found), examples=examples)
 
