@@ -33,6 +33,9 @@ BENCHMARK_CATEGORIES = (
 
 _META_FILE = re.compile(r"(?:raw_)?meta_(?P<category>.+?)(?:\.jsonl(?:\.gz|\.zst)?|\.parquet|)$")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+_MAX_LINE_MIB = 32
+"""Of a line: as far as the engine reads one; a small packed file could hold one of gigabytes."""
+_MAX_LINE = _MAX_LINE_MIB << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +196,11 @@ def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Ite
     # As bytes: a line that is not UTF-8 is a problem of its own, and a byte order mark is none.
     with unpacked_lines(file, packing) as lines:
         for number, line in enumerate(lines, start=1):
+            if len(line) > _MAX_LINE:
+                row += 1
+                problem = f"line {number}: longer than {_MAX_LINE_MIB} MiB; shorten it, or break it into records"
+                yield row, RawRow(row=row, problem=problem) if wanted is None or row in wanted else None
+                continue
             if not line.strip():
                 continue
             if content == "csv" and header is None:
@@ -210,22 +218,33 @@ def _records_of(file: Path, *, first: int, wanted: Container[int] | None) -> Ite
 
 @contextmanager
 def unpacked_lines(file: Path, packing: str) -> Iterator[Iterable[bytes]]:
-    """Open a file of lines for a block, whatever it is packed with."""
+    """Open a file of lines for a block, whatever it is packed with.
+
+    Lines come with their line breaks; of one that is too long, its beginning and one byte too many.
+    """
     if packing == "zstd":
         import pyarrow as pa  # heavy: imported on use
 
         with pa.input_stream(str(file), compression="zstd") as stream:
-            yield io.BufferedReader(stream)
+            yield _bounded(io.BufferedReader(stream))
         return
     with gzip.open(file) if packing == "gzip" else file.open("rb") as lines:
-        yield lines
+        yield _bounded(lines)
+
+
+def _bounded(stream: io.BufferedIOBase) -> Iterator[bytes]:
+    while line := stream.readline(_MAX_LINE + 1):
+        yield line
+        if len(line) > _MAX_LINE:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(_MAX_LINE)
 
 
 def csv_cells(line: bytes) -> list[str]:
-    """Return the cells of one line of CSV; one that is not UTF-8 has none."""
+    """Return the cells of one line of CSV; one that is not UTF-8, or too long a cell, has none."""
     try:
         return next(csv.reader([line.decode("utf-8-sig").strip()]))
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, csv.Error):
         return []
 
 
