@@ -60,6 +60,24 @@ class ParquetTable:
         schema = pa.schema([self.schema.field(name) for name in names])
         return pa.Table.from_batches((batch.select(names) for batch in self.batches(columns)), schema)
 
+    def check_size(self, columns: Sequence[str]) -> None:
+        """Refuse columns that unpack to too much, before another reader than ``batches``.
+
+        They are read for it only where repeated texts could make it so.
+
+        Raises:
+            OSError: They do, or cannot be read.
+            pyarrow.ArrowException: The file is damaged.
+        """
+        most = sum(
+            self._longest_of(group, columns)
+            * max(self.metadata.row_group(group).column(leaf).num_values for leaf in range(self.metadata.num_columns))
+            for group in range(self.metadata.num_row_groups)
+        )
+        if most > _room(self.path):
+            for _ in self.batches(columns):
+                pass
+
     def _longest_row(self, columns: Sequence[str] | None) -> int:
         """Return how long the texts of a row can be that the file need not hold for each row.
 

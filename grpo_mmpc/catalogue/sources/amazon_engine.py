@@ -25,8 +25,10 @@ from grpo_mmpc.catalogue.sources.amazon_items import (
     read_description,
 )
 from grpo_mmpc.catalogue.sources.amazon_records import csv_cells, form_of, unpacked_lines
+from grpo_mmpc.errors import CatalogueError, first_line
 from grpo_mmpc.utils.faults import full_disk
 from grpo_mmpc.utils.hashing import number
+from grpo_mmpc.utils.parquet import open_parquet
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 _MOST_THREADS, _MB_A_THREAD = 4, 125
 """What does not fit lies on disk: more memory would save little, more threads would need more."""
+_MOST_MB = 2000
+"""For a statement over very long texts: it takes 2,048 rows at once, whatever they hold."""
 _TICK_S = 0.2
 _ROW_GROUP = 122_880
 """Rows of a Parquet file that are written together."""
@@ -47,14 +51,39 @@ class Engine:
     connection: "duckdb.DuckDBPyConnection"
     folder: Path
     threads: int
+    memory_mb: int
     tick: Callable[[], None]
     """Called several times a second while a statement runs."""
     cleaned: Counter[str] = field(default_factory=Counter)
     """Cells that were changed, by what was removed from them."""
 
     def run(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement and return its rows; a signal stops it."""
-        return self._watched(lambda: self.connection.execute(statement).fetchall())
+        """Run statements and return the rows of the last; a signal stops them.
+
+        One that runs out of memory is run again with twice as much, to a limit.
+        """
+        rows: list[tuple[Any, ...]] = []
+        for one in self.connection.extract_statements(statement):
+            rows = self._run_one(one)
+        return rows
+
+    def _run_one(self, statement: "duckdb.Statement") -> list[tuple[Any, ...]]:
+        import duckdb  # heavy: imported on use
+
+        memory_mb, cleaned = self.memory_mb, self.cleaned.copy()
+        try:
+            while True:
+                try:
+                    return self._watched(lambda: self.connection.execute(statement).fetchall())
+                except duckdb.OutOfMemoryException:
+                    if memory_mb >= _MOST_MB:
+                        raise
+                    memory_mb = min(2 * memory_mb, _MOST_MB)
+                    self.connection.execute(f"SET memory_limit = '{memory_mb}MB'")
+                    self.cleaned = cleaned.copy()  # its cells are counted again
+        finally:
+            if memory_mb != self.memory_mb:
+                self.connection.execute(f"SET memory_limit = '{self.memory_mb}MB'")
 
     def _watched(self, work: Callable[[], _T]) -> _T:
         with ThreadPoolExecutor(1) as pool:
@@ -121,11 +150,10 @@ class Engine:
         def write() -> int:
             return _write_parquet(self.connection.sql(query).to_arrow_reader(_ROW_GROUP), to, repeated=repeated)
 
-        memory_mb = self.threads * _MB_A_THREAD
         with self.one_thread():
-            self.run(f"SET memory_limit = '{memory_mb // 2}MB'")
+            self.run(f"SET memory_limit = '{self.memory_mb // 2}MB'")
             written = self._watched(write)
-            self.run(f"SET memory_limit = '{memory_mb}MB'")
+            self.run(f"SET memory_limit = '{self.memory_mb}MB'")
         return written
 
     def relation(self, file: Path, columns: Sequence[str], *, as_text: bool = False) -> str:
@@ -145,7 +173,7 @@ class Engine:
         link.symlink_to(file.resolve())
         name = quoted(str(link))
         if content == "parquet":
-            known = {name for name, *_ in self.run(f"DESCRIBE FROM read_parquet({name})")}
+            known = _parquet_columns(file, columns)
             made = "{}" if as_text else "to_json({})"
             cells = ", ".join(f"{made.format(c) if c in known else 'NULL'}::VARCHAR AS {c}" for c in columns)
             return f"(SELECT file_row_number + 1 AS row, {cells} FROM read_parquet({name}, file_row_number=true))"
@@ -179,6 +207,23 @@ class Engine:
         )
 
 
+def _parquet_columns(file: Path, columns: Sequence[str]) -> set[str]:
+    """Return the columns of a Parquet file, after a look at what those wanted unpack to.
+
+    Raises:
+        duckdb.Error: The row loop reads it, as far as it goes.
+    """
+    import duckdb  # heavy: imported on use
+    import pyarrow as pa
+
+    try:
+        table = open_parquet(file.resolve())
+        table.check_size([name for name in columns if name in table.schema.names])
+    except (OSError, pa.ArrowException) as error:
+        raise duckdb.InvalidInputException(str(error)) from error
+    return set(table.schema.names)
+
+
 def _write_parquet(batches: "pyarrow.RecordBatchReader", to: Path, *, repeated: Sequence[str]) -> int:
     import pyarrow as pa  # heavy: imported on use
     import pyarrow.parquet as pq
@@ -206,7 +251,11 @@ def _write_parquet(batches: "pyarrow.RecordBatchReader", to: Path, *, repeated: 
 
 @contextmanager
 def open_engine(out: Path, *, tick: Callable[[], None]) -> Iterator[Engine]:
-    """Open a database inside a folder; what a killed process left there is removed before."""
+    """Open a database inside a folder; what a killed process left there is removed before.
+
+    Raises:
+        CatalogueError: Memory does not suffice for what is done in the block.
+    """
     import duckdb  # heavy: imported on use
 
     folder = out / ".amazon.partial"
@@ -216,13 +265,19 @@ def open_engine(out: Path, *, tick: Callable[[], None]) -> Iterator[Engine]:
         connection = duckdb.connect()
         try:
             threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-            connection.execute(f"SET threads = {threads}; SET memory_limit = '{threads * _MB_A_THREAD}MB'")
+            memory_mb = threads * _MB_A_THREAD
+            connection.execute(f"SET threads = {threads}; SET memory_limit = '{memory_mb}MB'")
             # A join holds its right side in memory, as written: files look small to the optimizer.
             connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
             connection.execute(f"SET temp_directory = {quoted(str(folder / 'spill'))}")
-            engine = Engine(connection=connection, folder=folder, threads=threads, tick=tick)
+            engine = Engine(connection=connection, folder=folder, threads=threads, memory_mb=memory_mb, tick=tick)
             _add_functions(engine)
             yield engine
+        except duckdb.OutOfMemoryException as error:
+            raise CatalogueError(
+                f"{out} cannot be built: 2,048 records at once need more memory than the {_MOST_MB:,} MB that DuckDB "
+                f"may use ({first_line(error)}); shorten the longest texts of the source, or take their records out"
+            ) from error
         finally:
             connection.close()
     finally:

@@ -28,7 +28,7 @@ from grpo_mmpc.catalogue.sources.amazon_reviews import read_review
 from grpo_mmpc.types import Quarantined
 
 _SHIFT = 40
-_BATCH_ROWS = 10_000
+_BATCH_ROWS, _BATCH_CHARACTERS = 10_000, 20_000_000
 
 _ITEM_TABLES = """
     CREATE TABLE seen (key BIGINT, item_id VARCHAR, category VARCHAR, has_title BOOL, has_image BOOL);
@@ -240,7 +240,7 @@ def _slow(
     """Read records one at a time; return the last row."""
     batch: list[dict[str, Any]] = []
     ids: set[str] = set()
-    last = 0
+    last = held = 0
     for record in records:
         last = record.row
         try:
@@ -249,9 +249,10 @@ def _slow(
             scan.skipped[base + last] = record.set_aside(e, file=source.name, id_column="parent_asin")
             continue
         batch.append({"key": base + last, **values})
-        if len(batch) == _BATCH_ROWS:
+        held += sum(len(value) for value in values.values() if isinstance(value, str))
+        if len(batch) == _BATCH_ROWS or held > _BATCH_CHARACTERS:
             kind.append(batch)
-            batch = []
+            batch, held = [], 0
         if enough is not None:
             ids.add(values["item_id"])
             if len(ids) == enough:
