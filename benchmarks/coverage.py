@@ -15,8 +15,13 @@ families of 12 unrelated metrics with any "better" or "worse", corrected by Holm
 ``coverage_crossed_N`` are ablations, one a family: two of four mixes, three seeds, items in such
 clusters, where seeds, clusters and answers add to the difference.
 
+``false_verdict_ablation_KIND_N`` and ``false_verdict_recbench_KIND_N`` are families of 12 metrics
+as above under three seeds that add nothing, through the code of ``grpo-mmpc ablate`` (two mixes)
+and of ``grpo-mmpc recbench`` (two fills, N users); at most 100 families, at most 999 resamples.
+
 Checks: coverage within 95 +- 2 % wherever more than 5 % of the data sets are judged, and false
-verdicts in at most 6 % of the families; with ``--quick`` give or take two standard errors.
+verdicts in at most 6 % of the families; with ``--quick``, and of ablations and RecBench, give or
+take two standard errors.
 """
 
 import os
@@ -28,18 +33,26 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grpo_mmpc.ablation.comparison import compare
+from grpo_mmpc.ablation.results import Cost, Results, RunResult
+from grpo_mmpc.evaluation.evaluation_folder import Evaluation, TaskScores
 from grpo_mmpc.evaluation.measures import Measure
 from grpo_mmpc.evaluation.resampling import Difference, Resampling, differences_of, units_of
+from grpo_mmpc.recbench.common_cells import common_cells
+from grpo_mmpc.recbench.judgement import judge, with_verdicts
+from grpo_mmpc.recbench.score_table import MIN_USERS
 from grpo_mmpc.statistics.crossed import estimate, pooled_variance, replicate_values, seed_weights
 from grpo_mmpc.statistics.verdicts import BETTER, WORSE, Evidence, decide
 from grpo_mmpc.utils.manifest import environment
 
 Floats = NDArray[np.float64]
 METRICS = 12
+SEEDS = 3
 CLUSTER = 5
 FAMILIES_AT_ONCE = 25
 
@@ -77,6 +90,13 @@ KINDS: dict[str, Callable[[np.random.Generator, int, int], Floats]] = {
     "partly_changed": partly_changed,
     "binary": binary,
 }
+UNDER_SEEDS = (
+    ("zero_inflated", 100),
+    ("zero_inflated", 360),
+    ("partly_changed", 1000),
+    ("skewed", 40),
+    ("skewed", 100),
+)
 
 
 def compared(differences: Floats, *, groups: NDArray[np.int64] | None, resamples: int, seed: int) -> list[Difference]:
@@ -121,7 +141,7 @@ def simulate(kind: str, num_items: int, *, families: int, resamples: int) -> tup
 
 def simulate_crossed(num_items: int, *, data_sets: int, resamples: int) -> float:
     """Return the share of ablations whose interval of the difference of two mixes holds 0."""
-    seeds, others, clusters_of = 3, 2, num_items // CLUSTER
+    seeds, others, clusters_of = SEEDS, 2, num_items // CLUSTER
     generator = np.random.default_rng([num_items, 1])
     luck = generator.normal(size=(data_sets, 2 + others, seeds)) / math.sqrt(2 * clusters_of)
     between = generator.normal(size=(data_sets, 1, clusters_of))
@@ -141,6 +161,70 @@ def simulate_crossed(num_items: int, *, data_sets: int, resamples: int) -> float
         mean = estimate(means[one].mean(axis=1), replicates[:, one], weights, num_items=clusters_of, pooled=pooled)
         covered.append(mean.interval is not None and mean.interval.low <= 0.0 <= mean.interval.high)
     return float(np.mean(covered))
+
+
+def in_ablation(differences: Floats, *, resamples: int) -> set[str]:
+    """Return the verdicts on a mix that differs from another one by ``[N, M]`` in M metrics."""
+    names = ["bleu", "chrf", "rouge_l", "token_f1", "jaccard", "tfidf_cosine", "bertscore_f1", "embedding_cosine"]
+    names += ["attribute_recall", "attribute_exact", "attribute_precision", "attribute_f1"]
+    no_cost = Cost(wall_s=None, training_s=None, tokens_per_s=None, reward_s=None)
+    runs = []
+    for mix, share in (("a", 0.0), ("b", 1.0)):
+        table = TaskScores(
+            item_ids=[str(item) for item in range(len(differences))],
+            categories=["x"] * len(differences),
+            scores=dict(zip(names, share * differences.T, strict=True)),
+            statistics={},
+            summary={},
+        )
+        of_mix = Evaluation(
+            folder=Path(mix),
+            suite="cqbench",
+            version="2",
+            mode="corrected",
+            settings={},
+            checkpoint="final",
+            tasks={"image_to_text": table},
+        )
+        runs += [
+            RunResult(mix=mix, seed=seed, folder=Path(mix), evaluation=of_mix, rewards={}, steps=[], cost=no_cost)
+            for seed in range(SEEDS)
+        ]
+    results = Results(runs=runs, base={}, missing=[], data_order={})
+    found = compare(results, mixes=["a", "b"], reference="a", metrics=None, resamples=resamples)
+    return {cell.verdict for row in found.rows for cell in row.cells}
+
+
+def in_recbench(differences: Floats, *, resamples: int) -> set[str]:
+    """Return the verdicts on a fill that differs from another one by ``[N, M]``, for M metrics."""
+    found = []
+    for metric, change in enumerate(differences.T):
+        levels = {"zeros": np.zeros(len(change)), "mean": change}
+        runs = {fill: {seed: {"x": values} for seed in range(SEEDS)} for fill, values in levels.items()}
+        found.append(
+            judge(
+                runs,
+                common=common_cells(runs, min_users=MIN_USERS),
+                users={"x": np.arange(len(change))},
+                metric=str(metric),
+                references=["zeros"],
+                ceiling=None,
+                resamples=resamples,
+                cells={fill: fill for fill in runs},
+                ways_to_fill=list(runs),
+            )
+        )
+    return {result.verdict for comparison in with_verdicts(found) for result in comparison.fills}
+
+
+def simulate_under_seeds(
+    verdicts: Callable[..., set[str]], kind: str, num_items: int, *, families: int, resamples: int
+) -> float:
+    """Return the share of families with a false verdict."""
+    generator = np.random.default_rng([num_items, 2])
+    # Scores lie between 0 and 1: differences are small enough that no range cuts an interval.
+    found = [verdicts(0.05 * KINDS[kind](generator, num_items, METRICS), resamples=resamples) for _ in range(families)]
+    return float(np.mean([bool(one & {BETTER, WORSE}) for one in found]))
 
 
 def main() -> None:
@@ -174,6 +258,14 @@ def main() -> None:
         # One resampling serves all data sets, of which each is one comparison: more chance.
         checks[name] = abs(share - 0.95) <= 0.02 + 2 * math.sqrt(0.05 * 0.95 / count)
         print(f"{name}: {share:.3f}", file=sys.stderr, flush=True)
+    families = min(100, max(20, arguments.families // 15))
+    for room, verdicts in (("ablation", in_ablation), ("recbench", in_recbench)):
+        for kind, num_items in UNDER_SEEDS:
+            name, resamples = f"false_verdict_{room}_{kind}_{num_items}", min(999, arguments.resamples)
+            false = simulate_under_seeds(verdicts, kind, num_items, families=families, resamples=resamples)
+            figures[name] = round(false, 4)
+            checks[name] = false <= 0.06 + 2 * math.sqrt(0.06 * 0.94 / families)
+            print(f"{name}: {false:.3f}", file=sys.stderr, flush=True)
     where = environment()
     print(
         json.dumps(
