@@ -50,24 +50,18 @@ from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
-from grpo_mmpc.catalogue import duplicates
-from grpo_mmpc.catalogue.images import decode_image
+# A measured child imports this module: what one part needs alone is imported there.
 from grpo_mmpc.catalogue.rows import RowError
-from grpo_mmpc.catalogue.signatures import ImageSignature, Signatures, signature_table, thumbnail
 from grpo_mmpc.catalogue.sources.amazon_build import build_amazon
 from grpo_mmpc.catalogue.sources.amazon_items import read_item
 from grpo_mmpc.catalogue.sources.amazon_records import AmazonSource, open_reviews, open_sources
 from grpo_mmpc.catalogue.sources.amazon_reviews import read_review
-from grpo_mmpc.catalogue.sources.amazon_synthetic import write_synthetic
-from grpo_mmpc.catalogue.sources.download import Download, Limits, download_images
-from grpo_mmpc.catalogue.validation import validate_catalogue
 from grpo_mmpc.utils.files import write_json_lines
-from grpo_mmpc.utils.manifest import environment
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HOSTS = tuple(f"127.0.0.{number}" for number in range(1, 9))
 HANGS = 256
@@ -76,6 +70,9 @@ GIVE_UP_S = 6.0
 
 def photo() -> bytes:
     """Return a JPEG of 120 pixels a side: a thumbnail, so that the network is what is measured."""
+    import numpy as np
+    from PIL import Image
+
     values = np.random.default_rng(0).integers(0, 255, (15, 15, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(values).resize((120, 120), Image.Resampling.BICUBIC).save(out, "JPEG", quality=85)
@@ -115,6 +112,8 @@ class Run:
 
         The check is true if exactly those have arrived, byte for byte.
         """
+        from grpo_mmpc.catalogue.sources.download import Download, Limits, download_images
+
         folder = self._next()
         paths = ["hang" if hangs and i % HANGS == HANGS // 2 else "good" for i in range(number)]
         downloads = [
@@ -140,6 +139,8 @@ class Run:
 
     def one_by_one(self, number: int) -> float:
         """Return the seconds of one request after the other."""
+        from grpo_mmpc.catalogue.images import decode_image
+
         folder, started = self._next(), time.monotonic()
         connection = HTTPConnection(HOSTS[0], self.port)
         for i in range(number):
@@ -282,6 +283,8 @@ def same_catalogue(engine: Path, rows: Path) -> dict[str, bool]:
 
 def measure_build(folder: Path, *, items: int, repeats: int) -> dict[str, dict]:
     """Return results, figures and checks of building from files, ten reviews an item."""
+    from grpo_mmpc.catalogue.sources.amazon_synthetic import write_synthetic
+
     small, large = folder / "small", folder / "large"
     write_synthetic(small, num_items=items, num_reviews=10 * items, seed=0, clean=True)
     write_synthetic(large, num_items=5 * items, num_reviews=50 * items, seed=0, clean=True)
@@ -313,6 +316,8 @@ def measure_build(folder: Path, *, items: int, repeats: int) -> dict[str, dict]:
 
 def validate(folder: Path, cache: Path) -> None:
     """Check a catalogue as ``data validate`` does."""
+    from grpo_mmpc.catalogue.validation import validate_catalogue
+
     os.environ["GRPO_MMPC_CACHE"] = str(cache)
     validate_catalogue(folder)
 
@@ -330,8 +335,10 @@ def measure_validate(folder: Path, *, cache: Path) -> dict[str, dict]:
     }
 
 
-def linked(count: int, **items: Any) -> tuple[float, np.ndarray]:
+def linked(count: int, **items: Any) -> "tuple[float, np.ndarray]":
     """Return the CPU seconds of linking near-duplicates, and the group of each item."""
+    from grpo_mmpc.catalogue import duplicates
+
     started = time.process_time()
     groups = duplicates.near_duplicate_groups(
         titles=items.get("titles") or [None] * count, signatures=items.get("signatures")
@@ -339,8 +346,13 @@ def linked(count: int, **items: Any) -> tuple[float, np.ndarray]:
     return time.process_time() - started, groups
 
 
-def random_thumbnails(number: int, chance: np.random.Generator) -> np.ndarray:
+def random_thumbnails(number: int, chance: "np.random.Generator") -> "np.ndarray":
     """Return thumbnails, half of things on white; the last in 100 are JPEGs of the first."""
+    import numpy as np
+    from PIL import Image
+
+    from grpo_mmpc.catalogue.signatures import thumbnail
+
     block = np.ones((4, 4), np.int16)
     luma = np.kron(chance.integers(0, 256, (number, 4, 4), np.int16), block)
     luma += chance.integers(-20, 21, luma.shape, np.int16)
@@ -358,6 +370,11 @@ def random_thumbnails(number: int, chance: np.random.Generator) -> np.ndarray:
 
 def measure_near_duplicates(*, thumbnails: int, titles: int) -> dict[str, dict]:
     """Return results and figures of the search for near-duplicates."""
+    import numpy as np
+
+    from grpo_mmpc.catalogue import duplicates
+    from grpo_mmpc.catalogue.signatures import ImageSignature, Signatures, signature_table
+
     chance = np.random.default_rng(0)
     cells = random_thumbnails(thumbnails, chance)
     files = signature_table([ImageSignature(None, aspect=1.0, thumbnail=row.tobytes()) for row in cells])
@@ -426,6 +443,8 @@ def main() -> None:
         name: {key: value for part in parts for key, value in part.get(name, {}).items()}
         for name in ("results", "figures", "checks")
     }
+    from grpo_mmpc.utils.manifest import environment
+
     where = environment()
     print(
         json.dumps({"benchmark": "catalogue", "hardware": where["hardware"], "versions": where["versions"], **measured})
