@@ -74,7 +74,7 @@ class ParquetTable:
             * max(self.metadata.row_group(group).column(leaf).num_values for leaf in range(self.metadata.num_columns))
             for group in range(self.metadata.num_row_groups)
         )
-        if most > _room(self.path):
+        if most > room_to_unpack(self.path):
             for _ in self.batches(columns):
                 pass
 
