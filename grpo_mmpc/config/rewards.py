@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from grpo_mmpc.config.section import Section
 
@@ -12,8 +12,8 @@ class RewardSpec(Section):
 
     name: str
     """A registered reward, ``module:factory`` or ``path/to/file.py:factory``."""
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """0 makes it a monitor: logged, never trained on."""
+    weight: Annotated[float, Field(ge=0, le=1e6)]
+    """0 makes it a monitor: logged, never trained on; others lie between 1e-6 and 1e6."""
     kwargs: dict[str, Any] = {}
     """Arguments of the factory."""
     tasks: list[str] | None = None
@@ -23,6 +23,13 @@ class RewardSpec(Section):
     isolated: bool = False
     """Run it in a process of its own: one that hangs is killed, one that dies or leaks is started
     again."""
+
+    @field_validator("weight")
+    @classmethod
+    def _can_be_felt(cls, value: float) -> float:
+        if 0 < value < 1e-6:  # TRL adds 1e-4 to the deviation that it divides by
+            raise ValueError(f"{value} is too small to be felt; expected 0 or a number from 1e-6 to 1e6")
+        return value
 
     @property
     def key(self) -> str:

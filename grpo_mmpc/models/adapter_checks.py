@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from grpo_mmpc.config.problems import Problems
 from grpo_mmpc.config.sections import ModelSection
 from grpo_mmpc.errors import first_line
+from grpo_mmpc.models.adapter_folder import is_side
 from grpo_mmpc.models.policy import model_skeleton
 from grpo_mmpc.models.start import start_problems
 from grpo_mmpc.utils.cpu_compat import ensure_importable
@@ -39,6 +40,7 @@ def adapter_problems(section: ModelSection, options: Mapping[str, Any], *, local
     # heavy: imported on use
     import torch
     from peft import LoraConfig, get_peft_model
+    from peft.utils import get_peft_model_state_dict
 
     try:
         skeleton = model_skeleton(section, local_files_only=local_files_only)
@@ -51,6 +53,7 @@ def adapter_problems(section: ModelSection, options: Mapping[str, Any], *, local
             warnings.simplefilter("always")
             values = {name: value for name, value in options.items() if name in known}
             model = get_peft_model(skeleton, LoraConfig(**{"task_type": "CAUSAL_LM", **values}))
+            tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     except Exception as error:  # whatever PEFT raises is a problem of the values
         shown = f"PEFT refuses these values for {section.name_or_path}: {first_line(error)[:400]}"
         yield "adapter", shown + (f" Its linear layers: {', '.join(sorted(linear))}" if "target" in shown else "")
@@ -58,6 +61,13 @@ def adapter_problems(section: ModelSection, options: Mapping[str, Any], *, local
     for text in dict.fromkeys(str(warning.message) for warning in said):
         if _WITHOUT_EFFECT.search(text):
             yield "adapter", f"{text[:400]} Correct or remove it"
+    strange = [name for name in tensors if not is_side(name)]
+    if strange:
+        yield (
+            "adapter",
+            f"{len(strange)} tensors are no LoRA's matrices, such as {strange[0]}: engines and checkpoints would not "
+            "take them; remove the key that adds them (adapter.lora_bias or the like)",
+        )
     largest: dict[int, int] = {}
     for rank, most in _ranks(model):
         largest[rank] = max(most, largest.get(rank, 0))

@@ -70,7 +70,7 @@ def open_adapter(folder: Path) -> AdapterFolder:
         )
     shapes = _shapes(weights)
     ranks = {shape[0] for name, shape in shapes.items() if name.endswith((".lora_A.weight", ".lora_A"))}
-    modules = sorted({_module_of(name) for name in shapes if _SIDES.search(name)})
+    modules = sorted({_module_of(name) for name in shapes if is_side(name)})
     plain = {**config, "target_modules": modules, **dict.fromkeys(_SELECTIONS)}
     opened = AdapterFolder(folder=folder, config=plain, shapes=shapes)
     if not ranks or opened.rank > max(ranks):
@@ -123,6 +123,11 @@ def parse_config(content: bytes, *, where: str) -> dict[str, Any]:
         if len(key) > 200 or re.search(r"[()\[{]", key) or len(re.findall(r"[*+?]", key)) > 2:
             raise AdapterError(f"{where}: {key[:80]!r} is not a plain name of modules; write their names out")
     return config
+
+
+def is_side(tensor: str) -> bool:
+    """Return whether a tensor's name is that of a LoRA's matrix or magnitudes."""
+    return _SIDES.search(tensor) is not None
 
 
 def check_fits(adapter: AdapterFolder, model: Any) -> None:
@@ -231,4 +236,4 @@ def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
 
 def _module_of(tensor: str) -> str:
     name = tensor.removeprefix(_PREFIX)
-    return _SIDES.sub("", name) if _SIDES.search(name) else name.rpartition(".")[0]
+    return _SIDES.sub("", name) if is_side(name) else name.rpartition(".")[0]

@@ -55,6 +55,7 @@ def check_model(raw: Mapping[str, Any]) -> Problems:
     if isinstance(quantisation, Mapping):
         method = str(quantisation.get("quant_method", "bitsandbytes"))
         needs.append(("quantization_config", _QUANTISATION.get(method)))
+        yield from _quantisation_problems(quantisation, method)
     is_whole = "adapter" in raw and raw["adapter"] is None
     if is_whole and model.get("init_from") is not None:
         yield (
@@ -92,6 +93,24 @@ def _impossible_values(options: Mapping[str, Any]) -> Problems:
         yield "model.init_kwargs.attn_implementation", f"{attention!r} is unknown; {nearest(attention, known)}"
     for name in (name for name in ("tp_plan", "tp_size", "device_mesh") if options.get(name)):
         yield f"model.init_kwargs.{name}", "is not set here: set the launch file: launch/accelerate"
+
+    if options.get("output_loading_info"):
+        yield "model.init_kwargs.output_loading_info", "returns more than the model; remove it"
+    places = options.get("device_map")
+    if "meta" in (places.values() if isinstance(places, Mapping) else [places]):
+        yield "model.init_kwargs.device_map", "meta holds no weights; remove it"
+
+
+def _quantisation_problems(options: Mapping[str, Any], method: str) -> Problems:
+    """Yield keys that Transformers' class of the method would leave out without a word."""
+    # heavy: imported on use
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    kind = AUTO_QUANTIZATION_CONFIG_MAPPING.get(f"{method}_4bit" if method == "bitsandbytes" else method)
+    if kind is None or method == "torchao":  # which hands the rest on to its own kinds
+        return
+    known = [*inspect.signature(kind).parameters, "quant_method", "_load_in_4bit", "_load_in_8bit"]
+    yield from unknown_options("model.init_kwargs.quantization_config", options, known, owner=kind.__name__)
 
 
 def lacking_package(name: str, install: str) -> str | None:

@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 LEAK_BYTES = 512 * 2**20
 """Growth of memory over calls of one reward, the first one left out, that is worth a warning."""
-LARGEST = 1e15
-"""Largest value of a reward: TRL computes in float32, where squares of larger ones overflow and all
-advantages become 0."""
+LARGEST = 1e12
+"""Largest value of a reward: TRL computes in float32, where with a weight of up to 1e6 the squares
+of larger ones overflow and all advantages become 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,10 @@ def _built(kind: str, config: RunConfig, *, anywhere: bool, **own: Any) -> Any:
         options.setdefault("log_multimodal", False)  # all ranks would send their images in every step
     if anywhere and not torch.accelerator.is_available():
         options["use_cpu"] = True
+    elif not torch.accelerator.is_available():
+        for key, is_on in (("trainer.fp16", options.get("fp16")), ("rollout.sleep", config.rollout.sleep)):
+            if is_on:
+                raise TrainingError(f"{key} has no effect on a CPU, and no GPU is visible here; remove it")
     try:
         return getattr(trl, kind)(
             output_dir=str(Path(config.run_dir) / "checkpoints"), seed=config.seed, **own, **options

@@ -29,6 +29,7 @@ _GENERATION = {
     **{name: f"set trainer.{name}" for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")},
     **dict.fromkeys(("max_new_tokens", "max_length"), "set trainer.max_completion_length"),
     **dict.fromkeys(("do_sample", "num_beams", "num_return_sequences", "return_dict_in_generate"), _ONE_SAMPLE),
+    **dict.fromkeys(("stop_strings", "prompt_lookup_num_tokens"), _ONE_SAMPLE),
     **dict.fromkeys(("output_scores", "output_logits", "output_attentions", "output_hidden_states"), _ONE_SAMPLE),
 }
 """Keys of ``generation_kwargs`` by which TRL would sample otherwise than it computes, or fail."""
@@ -40,10 +41,11 @@ CHOICES = {
     "log_level": ("debug", "info", "detail", "warning", "error", "critical", "passive"),
 }
 """Values that TRL compares only when it uses them."""
-_CHECKPOINTING = ("use_reentrant", "determinism_check", "context_fn", "preserve_rng_state", "debug", "early_stop")
-"""Options of torch's ``checkpoint`` that it takes out of ``**kwargs`` or by name."""
+_CHECKPOINTING = ("use_reentrant", "determinism_check", "preserve_rng_state", "debug", "early_stop")
+"""Options of torch's ``checkpoint`` that it takes by name, less ``context_fn``, a function."""
 _EVALUATION = "TRL's own evaluation is not used, evaluations follow every checkpoint; set the section evaluation"
 _PUBLISHES = "a run publishes nothing; save it, then push what you want to share"
+_LORA_ALONE = "an adapter is LoRA alone, which engines and checkpoints take"
 _TEXT_ONLY = "TRL refuses it for models that see images; set rollout.backend: vllm"
 _NO_LABELS = "GRPO learns from rewards, not from labels"
 _BEST = "set evaluation.best"
@@ -60,12 +62,13 @@ SET_ELSEWHERE = {
     "trust_remote_code": "set model.init_kwargs.trust_remote_code",
     "train_sampling_strategy": "prompts come in an order of their own, by seed and epoch",
     "max_tool_calling_iterations": "completions call no tools",
-    "num_generations_eval": _EVALUATION,
-    "eval_strategy": _EVALUATION,
-    "eval_on_start": _EVALUATION,
-    "do_eval": _EVALUATION,
+    "length_column_name": "prompts come in an order of their own, by seed and epoch",
+    "do_train": "the command train trains; remove it",
+    "do_predict": "grpo-mmpc evaluate and complete write answers; remove it",
+    "enable_jit_checkpoint": "a signal saves and stops anyway; remove it",
     "load_best_model_at_end": _BEST,
     "metric_for_best_model": _BEST,
+    "greater_is_better": _BEST,
     "push_to_hub": _PUBLISHES,
     "log_completions_hub_repo": _PUBLISHES,
     "sync_ref_model": _REFERENCE,
@@ -84,15 +87,17 @@ SET_ELSEWHERE = {
 """TRL fields that would have no effect or another one under ``trainer``, and what to do instead."""
 AT_LEAST = {
     **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"), 1),
-    **dict.fromkeys(("num_iterations", "max_completion_length"), 1),
+    **dict.fromkeys(("num_iterations", "max_completion_length", "pad_to_multiple_of"), 1),
     **dict.fromkeys(("learning_rate", "beta", "epsilon", "epsilon_high", "delta", "top_k", "min_p", "warmup_steps"), 0),
     **dict.fromkeys(("weight_decay", "neftune_noise_alpha", "off_policy_mask_threshold", "dataloader_num_workers"), 0),
     "max_steps": -1,
 }
 """Least values of numbers with which TRL would start, and fail later or train something else."""
+_NO_KIND = frozenset({"class", "None", "NoneType", "typing", "Optional", "Union"})
+"""Words in the type of a field that name no kind of value."""
 UP_TO = {
-    **dict.fromkeys(("temperature", "repetition_penalty", "save_steps", "ddp_timeout"), math.inf),
-    **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos"), math.inf),
+    **dict.fromkeys(("temperature", "repetition_penalty", "save_steps", "logging_steps"), math.inf),
+    **dict.fromkeys(("sapo_temperature_neg", "sapo_temperature_pos", "ddp_timeout"), math.inf),
     **dict.fromkeys(("top_p", "top_entropy_quantile"), 1),
 }
 """Greatest values of numbers that must be above 0."""
@@ -101,6 +106,11 @@ REFUSED = {
     ("save_only_model", True): "a run could not go on from its checkpoints; remove it",
     ("ignore_data_skip", True): "a run that goes on would see other prompts; remove it",
     ("logging_strategy", "no"): "the curves of a run are what is logged; set logging_steps",
+    ("logging_strategy", "epoch"): "the curves of a run are what is logged; set logging_steps",
+    (
+        "save_strategy",
+        "best",
+    ): "checkpoints are saved by steps; set save_steps, and evaluation.best to choose among them",
 }
 """Values that would leave a run without something it needs."""
 
@@ -121,10 +131,8 @@ def check_trainer(raw: Mapping[str, Any]) -> Problems:
             *_wrong_values(options, raw),
             *check_sharding(options),
         ]
-        yield from problems
-        if not problems:
-            yield from _refused_by_trl(options, raw)
-            yield from _unknown_kwargs(options)
+        problems = problems or [*_unknown_kwargs(options)]
+        yield from problems or _refused_by_trl(options, raw)
     yield from _adapter_problems(section(raw, "adapter"))
 
 
@@ -157,10 +165,16 @@ def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problem
             yield f"trainer.{name}", f"is not set here: {elsewhere[name]}"
         elif name.startswith("vllm_") and not name.startswith("vllm_importance_sampling"):
             yield f"trainer.{name}", "is not set here: set rollout.mode and rollout.engine"
-        elif name.startswith("hub_"):
+        elif "eval" in name.split("_"):
+            yield f"trainer.{name}", f"is not set here: {_EVALUATION}"
+        elif name.startswith(("hub_", "trackio_")):  # a Space of trackio's is public unless it is told otherwise
             yield f"trainer.{name}", f"is not set here: {_PUBLISHES}"
         elif name in choices and value is not True and value not in choices[name]:
             yield f"trainer.{name}", f"expected one of {', '.join(choices[name])}, found {value!r}"
+        elif name.startswith("vllm_") and section(raw, "rollout").get("backend") != "vllm":
+            yield f"trainer.{name}", "corrects what vLLM samples; set rollout.backend=vllm, or remove it"
+        elif (loss := name.partition("_")[0]) in LOSS_TYPES and loss != options.get("loss_type", "dapo"):
+            yield f"trainer.{name}", f"belongs to trainer.loss_type={loss}; set that, or remove it"
     for (name, refused), reason in REFUSED.items():
         if options.get(name) == refused:
             yield f"trainer.{name}", f"{refused!r} is refused: {reason}"
@@ -174,7 +188,9 @@ def _wrong_values(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Problem
             up_to = "" if math.isinf(most) else f" up to {most}"
             yield f"trainer.{name}", f"expected a number above 0{up_to}, found {number!r}"
     epochs = options.get("num_train_epochs", 3)
-    if isinstance(epochs, int | float) and epochs <= 0 and (options.get("max_steps") or -1) <= 0:
+    if isinstance(epochs, float) and not math.isfinite(epochs):
+        yield "trainer.num_train_epochs", f"expected a number of epochs, found {epochs!r}"
+    elif isinstance(epochs, int | float) and epochs <= 0 and (options.get("max_steps") or -1) <= 0:
         yield "trainer.num_train_epochs", f"{epochs!r} trains nothing; set trainer.max_steps or more epochs"
     if options.get("max_steps") == 0:
         yield "trainer.max_steps", "0 means as many as trainer.num_train_epochs asks for; remove it, or give a number"
@@ -209,10 +225,19 @@ def _refused_by_trl(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Probl
     except Exception as error:  # whatever TRL raises for a value is a problem of the value
         yield "trainer", f"TRL refuses these values: {' '.join(str(error).split())}"
         return
+    if 0 < built.max_steps < built.logging_steps and not built.logging_first_step:
+        yield (
+            "trainer.logging_steps",
+            f"{built.logging_steps:g} is more than the {built.max_steps} of trainer.max_steps: no curve would be "
+            f"written; set trainer.logging_steps={max(1, built.max_steps // 10)}",
+        )
     if is_grpo := raw.get("method") != "sft":
         yield from zero_variance_problems(raw, built)
     for name, needs in (
         ("optim", lambda: _try_optimizer(built)),
+        ("lr_scheduler_type", lambda: _try_scheduler(built)),
+        ("dataloader_num_workers", lambda: _try_loader(built)),
+        ("generation_kwargs", lambda: GenerationConfig(**(options.get("generation_kwargs") or {})).validate()),
         ("torch_compile_backend", lambda: DynamoBackend((built.torch_compile_backend or "no").upper())),
         ("cache_implementation", lambda: is_grpo and GenerationConfig(cache_implementation=built.cache_implementation)),
         ("report_to", lambda: [callback() for callback in get_reporting_integration_callbacks(built.report_to)]),
@@ -241,6 +266,31 @@ def _try_optimizer(built: "GRPOConfig") -> None:
     kind([{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": built.weight_decay}], **options)
 
 
+def _try_scheduler(built: "GRPOConfig") -> None:
+    """Build the schedule of the learning rate, which may need arguments of its own."""
+    # heavy: imported on use
+    import torch
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    steps = {"num_warmup_steps": 1, "num_training_steps": 10}
+    kwargs = built.lr_scheduler_kwargs
+    get_scheduler(built.lr_scheduler_type, optimizer=optimizer, **steps, scheduler_specific_kwargs=kwargs)
+
+
+def _try_loader(built: "GRPOConfig") -> None:
+    """Build a loader with these workers, which judges what may be asked without any."""
+    # heavy: imported on use
+    from torch.utils.data import DataLoader
+
+    DataLoader(
+        [0],
+        num_workers=built.dataloader_num_workers,
+        prefetch_factor=built.dataloader_prefetch_factor,
+        persistent_workers=built.dataloader_persistent_workers,
+    )
+
+
 def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
     # heavy: imported on use
     from peft import LoraConfig
@@ -250,8 +300,13 @@ def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
         ("inference_mode", (False, None), "nothing would be trained"),
         ("task_type", ("CAUSAL_LM", None), "the policy writes text"),
         ("peft_type", ("LORA", None), "adapters are LoRA"),
-        ("modules_to_save", (None, []), "an adapter is LoRA alone, which engines and checkpoints take"),
-        ("trainable_token_indices", (None, []), "an adapter is LoRA alone, which engines and checkpoints take"),
+        ("modules_to_save", (None, []), _LORA_ALONE),
+        ("trainable_token_indices", (None, []), _LORA_ALONE),
+        ("alora_invocation_tokens", (None, []), "it would act after these tokens only, and learn nothing here"),
+        ("use_bdlora", (None,), _LORA_ALONE),
+        ("use_qalora", (False, None), "it acts on GPTQ models alone"),
+        ("ensure_weight_tying", (False, None), "it acts on modules_to_save, which an adapter has none of"),
+        *((name, (None,), _LORA_ALONE) for name in adapter if str(name).endswith("_config")),
         ("base_model_name_or_path", (None,), "it is model.name_or_path"),
         ("revision", (None,), "it is model.init_kwargs.revision"),
         ("bias", ("none", None), "the base model's own biases would change, and stay so without the adapter"),
@@ -279,16 +334,17 @@ def _adapter_problems(adapter: Mapping[str, Any]) -> Problems:
 def _wrong_types(section: str, options: Mapping[str, Any], target: Any) -> Problems:
     """Yield values that are no switch or no number where one is due: TRL notices only on use."""
     for field in dataclasses.fields(target):
-        value, default = options.get(field.name), field.default
+        value, kinds = options.get(field.name), {*re.findall(r"\w+", str(field.type))} - _NO_KIND
         if value is None:
             continue
-        if "dict" in str(field.type) and not isinstance(value, Mapping | str):  # a number would be opened as a file
+        if "dict" in kinds and not isinstance(value, Mapping | str):  # a number would be opened as a file
             yield f"{section}.{field.name}", f"expected a mapping, found {value!r}"
-        if "str" in str(field.type):
-            continue
-        if isinstance(default, bool) and not isinstance(value, bool):
+        is_switch = isinstance(value, bool)
+        if kinds == {"bool"} and not is_switch:
             yield f"{section}.{field.name}", f"expected true or false, found {value!r}"
-        elif type(default) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        elif kinds == {"int"} and (is_switch or not isinstance(value, int)):
+            yield f"{section}.{field.name}", f"expected a whole number, found {value!r}"
+        elif kinds and kinds <= {"int", "float"} and (is_switch or not isinstance(value, int | float)):
             yield f"{section}.{field.name}", f"expected a number, found {value!r}"
 
 

@@ -210,6 +210,12 @@ class TrainingSession:
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
             trainer.finish_saving()
         state = trainer.state
+        if state.global_step and has_adapter(trainer.model) and is_identity(read_adapter(trainer.model, name="end")):
+            logger.warning(
+                "the adapter is still the base model after %d steps: no update moved it; look at grad_norm, "
+                "learning_rate and dead_group_share in metrics.jsonl",
+                state.global_step,
+            )
         return TrainingEnd(
             step=state.global_step,
             max_steps=state.max_steps,

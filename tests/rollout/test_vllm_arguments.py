@@ -57,6 +57,14 @@ def test_a_recipe_with_transformers_rollouts_is_not_looked_at():
     assert problems_of(rollout={"backend": "transformers"}, adapter={"target_modules": "all-linear"}) == {}
 
 
+def test_servers_are_not_given_to_transformers():
+    problems = problems_of(rollout={"mode": "server", "servers": ["http://a:8000"]})
+    assert problems == {
+        "rollout.mode": "'server' is vLLM's alone; set rollout.backend=vllm, or remove it",
+        "rollout.servers": "['http://a:8000'] is vLLM's alone; set rollout.backend=vllm, or remove it",
+    }
+
+
 @pytest.mark.parametrize(
     ("sections", "key", "message"),
     [

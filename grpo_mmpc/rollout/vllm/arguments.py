@@ -170,14 +170,18 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     rollout, adapter, trainer = (section(raw, name) for name in ("rollout", "adapter", "trainer"))
     if rollout.get("ahead"):
         yield from _check_ahead(rollout, trainer, section(raw, "rewards"))
+    known, engine = engine_fields(), section(rollout, "engine")
+    yield from unknown_options("rollout.engine", engine, known or None, owner="vLLM's EngineArgs")
     if rollout.get("backend") != "vllm":
+        for name in ("mode", "servers"):
+            if rollout.get(name) not in (None, "colocate", []):
+                yield f"rollout.{name}", f"{rollout[name]!r} is vLLM's alone; set rollout.backend=vllm, or remove it"
         return
     is_whole = "adapter" in raw and raw["adapter"] is None
     if is_whole and rollout.get("mode") == "server":
         yield (
             "rollout.mode",
-            "adapter: null trains every weight, and only adapters travel to servers; set rollout.mode=colocate or "
-            "rollout.backend=transformers",
+            "adapter: null trains every weight, and only adapters travel to servers; set rollout.mode=colocate",
         )
     for name in ("chat_template", "tokenize"):
         if rollout.get("mode") == "server" and name in section(trainer, "chat_template_kwargs"):
@@ -185,11 +189,8 @@ def check_rollout(raw: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
                 f"trainer.chat_template_kwargs.{name}",
                 "is refused by vLLM's servers; take it into the model's folder",
             )
-    known = engine_fields()
-    engine = section(rollout, "engine")
     for name in (name for name in engine if name in DERIVED):
         yield f"rollout.engine.{name}", f"is not set here: {DERIVED[name]}"
-    yield from unknown_options("rollout.engine", engine, known or None, owner="vLLM's EngineArgs")
     for name in trainer:
         if name in ("min_p", "repetition_penalty", "generation_kwargs"):
             yield (
