@@ -110,7 +110,7 @@ REFUSED = {
     (
         "save_strategy",
         "best",
-    ): "checkpoints are saved by steps; set save_steps, and evaluation.best to choose among them",
+    ): "checkpoints are saved by steps; set save_steps, and evaluation.best to choose",
 }
 """Values that would leave a run without something it needs."""
 

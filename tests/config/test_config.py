@@ -115,8 +115,8 @@ def test_an_override_outside_a_list_says_which_positions_exist(base):
     assert any("list of 1; use 0 to 0" in p for p in problems([base], ["rewards.mix.4.weight=1"]))
 
 
-@pytest.mark.parametrize("weight", ["-0.5", ".nan", ".inf", "true", "'0.5'"])
-def test_a_weight_is_a_finite_number_of_at_least_zero(base, weight):
+@pytest.mark.parametrize("weight", ["-0.5", ".nan", ".inf", "true", "'0.5'", "1.0e+300", "1.0e-50"])
+def test_a_weight_is_zero_or_a_number_that_single_precision_can_feel(base, weight):
     assert any("rewards.mix.0.weight" in p for p in problems([base], [f"rewards.mix.0.weight={weight}"]))
 
 

@@ -49,6 +49,7 @@ def test_an_adapter_that_fits_is_no_problem(name: str, adapter: dict[str, Any]) 
         ({"target_modules": None, "target_parameters": ["experts.w"]}, "adapter", "PEFT refuses these values"),
         ({"target_parameters": ["experts.w"]}, "adapter", "were set but no parameter was matched. Correct or remove"),
         ({"fan_in_fan_out": True}, "adapter", "Setting fan_in_fan_out to False. Correct or remove it"),
+        ({"lora_bias": True}, "adapter", "q_proj.lora_B.bias: engines and checkpoints would not take them"),
         ({"exclude_modules": ".*"}, "adapter", "All modules were excluded"),
     ],
     ids=str,

@@ -55,10 +55,18 @@ def test_a_misspelt_option_is_refused_with_the_nearest_one() -> None:
         ("dtype", "int8", "expected auto, float32, bfloat16 or float16"),
         ("attn_implementation", "spda", "did you mean 'sdpa'?"),
         ("tp_plan", "auto", "set the launch file"),
+        ("output_loading_info", True, "returns more than the model"),
+        ("device_map", {"": "meta"}, "meta holds no weights"),
     ],
 )
 def test_a_value_with_which_no_model_loads_is_refused(key: str, value: str, message: str) -> None:
     assert message in problems(**{key: value})[f"model.init_kwargs.{key}"]
+
+
+def test_a_misspelt_key_of_a_quantisation_is_refused_with_the_nearest_one() -> None:
+    found = problems(quantization_config={"load_in_4bt": True})
+    key = "model.init_kwargs.quantization_config.load_in_4bt"
+    assert found[key] == "unknown key; did you mean 'load_in_4bit'?"
 
 
 def test_an_adapter_in_the_place_of_a_model_is_refused(tmp_path: Path) -> None:

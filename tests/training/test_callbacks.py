@@ -32,6 +32,14 @@ def test_the_first_step_is_shown_before_it_is_done():
     assert shown == [("training", 0, 9, "")]
 
 
+def test_a_step_is_written_and_the_final_summary_is_not(tmp_path):
+    writer, state = MetricsWriter(tmp_path / "metrics.jsonl"), SimpleNamespace(global_step=3, **MAIN)
+    writer.on_log(None, state, None, {"train_loss": 1})
+    assert not writer.path.exists()
+    writer.on_log(None, state, None, {"train_runtime": 1, "loss": 2})
+    assert json.loads(writer.path.read_text()) == {"step": 3, "train_runtime": 1, "loss": 2}
+
+
 def test_steps_that_will_be_logged_again_are_dropped_from_the_metrics(tmp_path):
     writer = MetricsWriter(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
