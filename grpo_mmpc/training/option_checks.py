@@ -284,7 +284,7 @@ def _try_loader(built: "GRPOConfig") -> None:
     from torch.utils.data import DataLoader
 
     DataLoader(
-        [0],
+        [0],  # type: ignore[arg-type]
         num_workers=built.dataloader_num_workers,
         prefetch_factor=built.dataloader_prefetch_factor,
         persistent_workers=built.dataloader_persistent_workers,
