@@ -13,8 +13,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRPO_MMPC_ENCODINGS_GB", "0")  # the user's own file of encodings is left alone
 os.environ.setdefault("GRPO_MMPC_VLLM_CPU", "1")  # as our engines do: tests import vLLM before any engine starts
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and `&` start us; our children would ignore it too
+# As nohup and `&` start us; our children would ignore them too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples in every run and on slow machines; HYPOTHESIS_PROFILE=default tries new ones.
 settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

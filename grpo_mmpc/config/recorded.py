@@ -31,7 +31,7 @@ def is_of_a_run(folder: Path) -> bool:
     if "command" in read_object(folder / "manifest.json"):
         return True
     try:
-        return {"model", "rewards"} <= set(read_yaml(folder / "config.yaml"))
+        return not {"run_dir", "model", "rewards"}.isdisjoint(read_yaml(folder / "config.yaml"))
     except ConfigError:
         return False
 

@@ -71,18 +71,19 @@ def _built(kind: str, config: RunConfig, *, anywhere: bool, **own: Any) -> Any:
         options.setdefault("log_multimodal", False)  # all ranks would send their images in every step
     if anywhere and not torch.accelerator.is_available():
         options["use_cpu"] = True
-    elif not torch.accelerator.is_available():
-        for key, is_on in (("trainer.fp16", options.get("fp16")), ("rollout.sleep", config.rollout.sleep)):
-            if is_on:
-                raise TrainingError(f"{key} has no effect on a CPU, and no GPU is visible here; remove it")
     try:
-        return getattr(trl, kind)(
+        built = getattr(trl, kind)(
             output_dir=str(Path(config.run_dir) / "checkpoints"), seed=config.seed, **own, **options
         )
     except ValueError as error:
         on_cpu = " (no GPU is visible here; on a CPU set trainer.use_cpu=true)"
         hint = "" if torch.accelerator.is_available() else on_cpu
         raise TrainingError(f"TRL refuses these trainer values: {' '.join(str(error).split())}{hint}") from error
+    if not (anywhere or torch.accelerator.is_available()):
+        for key, is_on in (("trainer.fp16", built.fp16), ("rollout.sleep", config.rollout.sleep)):
+            if is_on:
+                raise TrainingError(f"{key} has no effect on a CPU, and no GPU is visible here; remove it")
+    return built
 
 
 def lora_arguments(config: RunConfig) -> "LoraConfig | None":

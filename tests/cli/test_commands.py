@@ -66,7 +66,7 @@ def test_what_only_asks_the_policy_imports_no_reward(tmp_path, monkeypatch):
     ("override", "message"),
     [
         ("trainer.num_generations=3", "trainer: TRL refuses these values:"),
-        ("trainer.max_steps=many", "trainer.max_steps: expected a number, found 'many'"),
+        ("trainer.max_steps=many", "trainer.max_steps: expected a whole number, found 'many'"),
         ("trainer.learning_rate=[1]", "trainer.learning_rate: expected a number, found [1]"),
         ("trainer.use_cpu=3", "trainer.use_cpu: expected true or false, found 3"),
     ],

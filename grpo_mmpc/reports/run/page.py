@@ -64,7 +64,7 @@ def _is_run(folder: Path) -> bool:
     """Return whether one of those files is that of a run; others, too, have a manifest.json."""
     return (
         is_of_a_run(folder)
-        or any((folder / "evaluations").glob("*/*/summary.json"))
+        or any((folder / "evaluations").glob("*/*/*.json"))
         or {"before", "after"} <= read_object(folder / "comparison.json").keys()
     )
 

@@ -68,7 +68,7 @@ def test_report_writes_page_and_tables_where_it_is_told(run: Path, tmp_path: Pat
 
 
 def test_report_of_a_run_without_evaluations_still_writes_the_page(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "manifest.json").write_text('{"command": "grpo-mmpc train recipe.yaml"}')
     assert call("report", tmp_path) == 0
     assert "No result yet" in (tmp_path / "report.html").read_text("utf-8")
 
